@@ -616,3 +616,33 @@ def test_runs_on_different_surfaces_are_refused(tmp_path):
     nib.save(nib.GiftiImage(darrays=small), path)
     with pytest.raises(DataError, match=r"has 34 vertices and voxels, and not those of the first run \(48\)"):
         made(root, tmp_path / "o", mask=None, pattern="*func.gii")
+
+
+@columns("onset", "duration", "trial_type")
+def with_blanks(onset, duration, stimulus, run):
+    return [(onset, duration, stimulus), (onset + 3, 1, ("Rest", "blank", "fixation")[run])]
+
+
+def test_rows_that_show_nothing_are_no_trials_unless_rows_says_so(tmp_path):
+    root = write_study(tmp_path / "s", rows=with_blanks)
+    result, told = made(root, tmp_path / "o")
+    assert truth(result) > WELL
+    assert len(result.trials) == 60
+    assert any("20 of 120 rows of the events are no trials: trial_type is Rest (to keep them" in one for one in told)
+    kept, _ = made(root, tmp_path / "p", rows="duration > 0")
+    assert len(kept.trials) == 120
+
+
+def test_volumes_that_begin_late_move_the_onsets(tmp_path):
+    root = write_study(tmp_path / "s", runs=(1, 2), late_s=1.0)
+    write_json(root / "task-see_bold.json", VolumeTiming=[1.0 + 2.0 * i for i in range(100)])
+    assert truth(made(root, tmp_path / "o")[0]) > WELL
+
+
+def test_json_beside_a_dense_series_is_read(tmp_path):
+    root = write_study(tmp_path / "s", runs=(1,), late_s=1.0)
+    on_surface(root, "cifti")
+    image = files(root, "sub-01/func/*.dtseries.nii")[0]
+    write_json(image.with_name(image.name.replace(".dtseries.nii", ".dtseries.json")), StartTime=1.0)
+    _, told = made(root, tmp_path / "o", mask=None, pattern="*dtseries.nii")
+    assert any("1 s after their beginning (StartTime" in one for one in told)

@@ -146,7 +146,9 @@ class BidsFolder:
 
     def _merged(self, folder: Path, name: BidsName) -> dict[str, Any]:
         """What the JSON files of one folder say about an image, those that say least of it first."""
-        found = self._applicable(folder, name, (name.suffix, "bold"), (".json",))
+        # Older fMRIPrep writes *_bold.dtseries.json beside *_bold.dtseries.nii.
+        endings = dict.fromkeys((".json", f"{name.ending.removesuffix('.gz').rpartition('.')[0]}.json"))
+        found = self._applicable(folder, name, (name.suffix, "bold"), tuple(endings))
         told: dict[str, Any] = {}
         by: dict[str, BidsName] = {}
 
@@ -376,11 +378,16 @@ class ImageTiming:
         if times is not None:
             tr_s = _even(times, tr_s, name)
 
-        start_s = _number(told, "StartTime", name) or 0.0
+        key = "StartTime"
+        start_s = _number(told, key, name) or 0.0
+        if times is not None:
+            key = "VolumeTiming"
+            start_s += float(times[0])
+
         notes: tuple[str, ...] = ()
         if start_s:
             notes = (
-                f"volumes stand for {start_s:g} s after their beginning (StartTime of the JSON); onsets were moved by as much",
+                f"volumes stand for {start_s:g} s after their beginning ({key} of the JSON); onsets were moved by as much",
             )
         elif told.get("SliceTimingCorrected") is True and "StartTime" not in told:
             notes = (

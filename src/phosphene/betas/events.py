@@ -24,6 +24,7 @@ STIMULUS = ("stimulus", "stim_file", "trial_type")
 _PICTURE = re.compile(r"\.(?:png|jpe?g|bmp|gif|tiff?|webp|ppm)$", re.IGNORECASE)
 _MILLISECONDS = 100.0  # a median duration that many times the gap between onsets is in other units
 _MISSING = "n/a"
+_NOTHING_SHOWN = ("rest", "blank", "fixation", "baseline", "iti", "isi")  # in any capitals
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,14 @@ def trials_of(events: pd.DataFrame, shown: Shown, name: str, told: Told) -> tupl
 
     is_shown = events[column].notna().to_numpy(bool)
     told.count(f"{column} is n/a", int((~is_shown).sum()))
+    if shown.rows is None:  # else the user has said which rows count
+        says_nothing = is_shown & events[column].str.strip().str.lower().isin(_NOTHING_SHOWN).to_numpy(bool)
+        names = sorted(set(events.loc[says_nothing, column]))
+        told.count(
+            f"{column} is {', '.join(names)} (to keep them, say which rows count with --rows)", int(says_nothing.sum())
+        )
+        is_shown = is_shown & ~says_nothing
+
     others = [str(other) for other in events if other not in ("onset", "duration", column)]
     if shown.column is None:
         used = _texts(events, column)

@@ -41,6 +41,7 @@ from phosphene.betas.bids_files import studies_of
 from phosphene.betas.events import Shown, Told, trials_of
 from phosphene.betas.layouts import RunFiles, bids, bids_masks, openfmri, openfmri_masks
 from phosphene.betas.runs import BoldRun
+from phosphene.betas.signals import LARGEST
 from phosphene.betas.surfaces import SurfaceSeries, is_surface, read_surface
 from phosphene.betas.work import WorkFolder
 from phosphene.errors import DataError, NotAvailable, PhospheneError, PhospheneWarning, did_you_mean
@@ -322,6 +323,11 @@ class SubjectFiles:
             a file that is missing, broken, or does not fit the others
         """
         on_surface = is_surface(self.places[0].image)
+        if on_surface and self.masks and not self.mask_from:
+            _warn(
+                f"{self.subject}: the mask {self.masks[0]} has voxels and the images vertices, so all vertices are used."
+            )
+
         surface = None
         if on_surface:
             surface = read_surface(self.places[0].images)
@@ -450,7 +456,10 @@ class SubjectFiles:
             if one.dtype.kind != "f":
                 continue
 
-            of_run = np.concatenate([np.isfinite(block).all(axis=1) for block in _in_blocks(one.T)])  # (n_voxels,)
+            # NaN is not at most anything.
+            of_run = np.concatenate(
+                [(np.abs(block) <= LARGEST).all(axis=1) for block in _in_blocks(one.T)]
+            )  # (n_voxels,)
             if not of_run.any():
                 t = int(np.flatnonzero(~np.isfinite(np.asarray(one)).any(axis=1))[0:1].sum())
                 raise DataError(
@@ -468,8 +477,8 @@ class SubjectFiles:
 
         if n_lost:
             _warn(
-                f"{self.subject}: {n_lost} of {len(is_finite)} voxels of the mask are NaN or infinite in some volume (as "
-                "outside of the brain in SPM's images) and were left out."
+                f"{self.subject}: {n_lost} of {len(is_finite)} voxels of the mask are NaN or infinite in some volume, or "
+                f"beyond {LARGEST:g} (as outside of the brain in SPM's images) and were left out."
             )
 
         return is_finite
