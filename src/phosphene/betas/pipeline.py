@@ -30,15 +30,14 @@ from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.noise_ceiling import ceiling, ncsnr
 from phosphene.betas.options import BetaOptions
 from phosphene.betas.runs import BoldRun, check_study
+from phosphene.betas.signals import LARGEST, LEAST_MEAN, signal_levels, varies
 from phosphene.betas.study import BoldStudy, VoxelGroup
 from phosphene.betas.work import WorkFolder
-from phosphene.errors import ConfigError, PhospheneWarning
+from phosphene.errors import ConfigError, DataError, PhospheneWarning
 from phosphene.types import Trials
 
 ReportProgress = Callable[[str, float], None]
 """Called with what is being done, and the share of it that is done."""
-
-_NO_MEAN = 0.5  # mean in standard deviations of the series, of the middle voxel, below which the mean was taken out
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +119,8 @@ def single_trial_betas(
     Raises
     ------
     DataError
-        runs that do not fit together, events outside their run, data that are not finite
+        runs that do not fit together, events outside their run, data that are not finite, a run that never changes, and
+        runs with and runs without their mean where percent are asked for
     ConfigError
         an assumed response that the library lacks, or `out` of another shape
 
@@ -128,7 +128,7 @@ def single_trial_betas(
     -----
     PhospheneWarning
         a design without repeats (types C and D fall back to B), trials that cannot be told apart, runs that end too
-        soon, voxels without signal
+        soon, voxels without signal, signals without a mean, runs in different scales
 
     Notes
     -----
@@ -149,7 +149,13 @@ def single_trial_betas(
     table = _trial_table(runs, options.onset_shift_s)
     repeats = denoise.Repeats.of(table["stimulus"].to_numpy(), _folds(runs), table["session"].to_numpy())
     options = _possible(options, repeats)
-    study = BoldStudy(runs, library, assumed, options, work, workers)
+
+    # Of signals without a mean no percentage can be taken.
+    levels = signal_levels(runs, percent=options.percent)
+    if not levels.has_mean:
+        options = options.model_copy(update={"percent": False})
+
+    study = BoldStudy(runs, library, assumed, options, work, workers, levels)
     _warn_of_collinearity(study)
 
     shape = (study.n_trials, study.n_voxels)
@@ -160,8 +166,7 @@ def single_trial_betas(
 
     # 1. on-off model and responses. The on-off model assumes one response for all voxels, so that voxels are compared by the
     # same regressor, whatever response each of them is given.
-    mean, on_off, hrf = _responses(study, progress)
-    options = study.options
+    mean, on_off, hrf, has_signal = _responses(study, progress)
 
     # 2. and 3. noise components
     has_components = options.kind in ("c", "d") and options.components != 0
@@ -174,11 +179,13 @@ def single_trial_betas(
         # Where nothing is asked for, a mixture of two Gaussians says where responding voxels begin in these data.
         threshold = options.threshold
         if threshold is None:
-            threshold = denoise.tail_threshold(on_off)
+            threshold = denoise.tail_threshold(on_off[has_signal])
+
         brightness = mean
-        if not study.has_mean:
+        if not levels.has_mean:
             brightness = np.ones_like(mean)  # nothing tells what lies in the brain but the mask
 
+        brightness = np.where(has_signal, brightness, 0)
         pool = denoise.noise_pool(on_off, brightness, threshold, (options.bright_percentile, options.bright_share))
         if not pool.any():
             warnings.warn(
@@ -191,7 +198,7 @@ def single_trial_betas(
         parts, curve = _components(study, hrf, on_off, pool, threshold, repeats, progress)
 
     # 4. betas
-    fit = _Fit(study, hrf, mean, parts, repeats)
+    fit = _Fit(study, hrf, mean, has_signal, parts, repeats)
     fitted = fit.all_blocks(out, progress)
 
     # What has one value per voxel goes into the voxel table; tables of fractions and scales stay beside it.
@@ -239,6 +246,8 @@ def single_trial_betas(
         "on_off_threshold": finite_threshold,
         "options": _plain(options),
     }
+    if levels.are_scaled:
+        provenance["run_scales"] = [round(scale, 6) for scale in levels.scales]
 
     trials = Trials(out, table, voxels.assign(**maps), subject, provenance)
     return BetaResult(
@@ -335,8 +344,8 @@ def _warn_of_collinearity(study: BoldStudy) -> None:
 # -- 1. on-off model and responses -------------------------------------------------------------------------------------
 
 
-def _responses(study: BoldStudy, progress: ReportProgress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean signal, on-off R2 (percent), and number of the response of every voxel, each (n_voxels,).
+def _responses(study: BoldStudy, progress: ReportProgress) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean signal, on-off R2 (percent), number of the response of every voxel, and whether it has a signal, each (n_voxels,).
 
     The response of a voxel is the one of the library with which its single trials explain most (GLMsingle's step to type B).
     All trials are used for that: the number of parameters is the same for each response, so none is favoured.
@@ -345,52 +354,106 @@ def _responses(study: BoldStudy, progress: ReportProgress) -> tuple[np.ndarray, 
     spread = np.zeros(study.n_voxels)
     on_off = np.zeros(study.n_voxels)
     hrf = np.full(study.n_voxels, study.assumed)
+    constant_run = np.full(study.n_voxels, -1)
+    is_too_large = np.zeros(study.n_voxels, dtype=bool)
 
     def fit_block(block: slice) -> dict[str, np.ndarray]:
-        series, level = study.series(block)  # (n_volumes, n_block) of each run; (n_block,)
+        series, level, too_large = study.series(block)  # (n_volumes, n_block) of each run; (n_block,) twice
         shapes = hrf[block]
         if not study.assumes:
             shapes = glm.choose_hrf(study.designs, series)[0]
+
         study.keep(block, series, shapes)  # later steps go through the same voxels
-        on_off_of_block = glm.on_off_r2(study.designs, series, study.assumed)
-        return {"mean": level, "spread": _spread(series), "on_off": on_off_of_block, "hrf": shapes}
+        spread_of_block, constant = _spreads(series, level)
+        return {
+            "mean": level,
+            "spread": spread_of_block,
+            "constant_run": constant,
+            "too_large": too_large,
+            "on_off": glm.on_off_r2(study.designs, series, study.assumed),
+            "hrf": shapes,
+        }
 
     for block, fitted in study.each("look", fit_block):
         mean[block] = fitted["mean"]
         spread[block] = fitted["spread"]
+        constant_run[block] = fitted["constant_run"]
+        is_too_large[block] = fitted["too_large"]
         on_off[block] = fitted["on_off"]
         hrf[block] = fitted["hrf"]
         progress("responses", block.stop / study.n_voxels)
 
-    # Even outside of the brain, scanners give noise with a mean twice its spread.
-    varies = spread > 0
-    if varies.any() and np.median(np.abs(mean[varies]) / spread[varies]) < _NO_MEAN:
-        study.has_mean = False
-        if study.options.percent:
-            study.options = study.options.model_copy(update={"percent": False})
-            warnings.warn(
-                "the signals have no mean (it was removed, or they were standardised), so no percentage of it can be taken: "
-                "betas are in the units of the file. Give data with their mean for percent signal change.",
-                PhospheneWarning,
-                stacklevel=3,
-            )
+    # A voxel that lacks a run would be a voxel of other units in that run, so it is given up in all.
+    is_constant = (constant_run >= 0) & ~is_too_large
+    has_signal = ~is_constant & ~is_too_large
+    if study.options.percent:
+        has_signal &= mean > LEAST_MEAN * spread
 
-    n_silent = int((mean <= 0).sum())
-    if n_silent and study.options.percent:
-        warnings.warn(
-            f"{n_silent} of {study.n_voxels} voxels have a mean signal of 0 or less, of which no percentage can be taken; "
-            "their betas are 0. Use a tighter mask, or data from which the mean was not removed.",
-            PhospheneWarning,
-            stacklevel=3,
+    _warn_of_voxels(study, is_constant, constant_run, is_too_large, has_signal)
+    on_off[~has_signal] = 0
+
+    return mean, on_off, hrf, has_signal
+
+
+def _spreads(series: Sequence[np.ndarray], mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviation over all runs, and the first run in which a voxel does not vary (-1: none), each (n_voxels,).
+
+    Parameters
+    ----------
+    series : sequence of ndarray
+        (n_volumes, n_voxels) of each run, without drift
+    mean : ndarray of shape (n_voxels,)
+        over all volumes
+    """
+    total = np.zeros(len(mean))
+    constant_run = np.full(len(mean), -1)
+    for number, one in enumerate(series):
+        power = np.einsum("tv,tv->v", one, one, dtype=np.float64)
+        total += power
+        is_constant = ~varies(np.sqrt(power / len(one)), mean)
+        constant_run[is_constant & (constant_run < 0)] = number
+
+    return np.sqrt(total / sum(len(one) for one in series)), constant_run
+
+
+def _warn_of_voxels(
+    study: BoldStudy,
+    is_constant: np.ndarray,
+    constant_run: np.ndarray,
+    is_too_large: np.ndarray,
+    has_signal: np.ndarray,
+) -> None:
+    """Count voxels (n_voxels,) that get no betas, by reason; refused where none is left."""
+    if not has_signal.any():
+        raise DataError(
+            f"none of the {study.n_voxels} voxels has a signal in every run, so there is nothing to fit. Look at the images "
+            "and the mask."
         )
 
-    return mean, on_off, hrf
+    texts = []
+    if is_constant.any():
+        name = study.runs[int(constant_run[is_constant].min())].name
+        texts.append(
+            f"{int(is_constant.sum())} of {study.n_voxels} voxels are the same in all volumes of a run (such as {name}), as "
+            "outside of the field of view"
+        )
 
+    if is_too_large.any():
+        texts.append(
+            f"{int(is_too_large.sum())} of {study.n_voxels} voxels hold values beyond {LARGEST:g}, which no scanner gives"
+        )
 
-def _spread(series: Sequence[np.ndarray]) -> np.ndarray:
-    """(n_voxels,) standard deviation over all volumes of (n_volumes, n_voxels) without drift."""
-    power = sum(np.einsum("tv,tv->v", one, one, dtype=np.float64) for one in series)
-    return np.sqrt(power / sum(len(one) for one in series))
+    n_without_mean = int((~has_signal & ~is_constant & ~is_too_large).sum())
+    if n_without_mean:
+        texts.append(
+            f"{n_without_mean} of {study.n_voxels} voxels have no mean that stands out from their noise, so that no percentage "
+            "of it can be taken"
+        )
+
+    for text in texts:
+        warnings.warn(
+            f"{text}; their betas are 0. Use a tighter mask to leave them out.", PhospheneWarning, stacklevel=4
+        )
 
 
 # -- 2. and 3. noise components ----------------------------------------------------------------------------------------
@@ -487,6 +550,8 @@ class _Fit:
         response of each voxel
     mean : ndarray of shape (n_voxels,)
         mean signal
+    has_signal : ndarray of shape (n_voxels,), bool
+        whether a voxel gets betas; else they are 0
     parts : list of ndarray or None
         noise components (n_volumes, n_components) of each run
     repeats : Repeats
@@ -498,12 +563,14 @@ class _Fit:
         study: BoldStudy,
         hrf: np.ndarray,
         mean: np.ndarray,
+        has_signal: np.ndarray,
         parts: list[np.ndarray] | None,
         repeats: denoise.Repeats,
     ) -> None:
         self.study = study
         self.hrf = hrf
         self.mean = mean
+        self.has_signal = has_signal
         self.parts = parts
         self.repeats = repeats
         self.fractions = np.sort(np.array(study.options.fractions))[
@@ -556,10 +623,14 @@ class _Fit:
             columns = group.voxels - block.start
             betas[:, columns] = self._group(group, columns, maps)
 
-        # Percent of the mean, so that voxels near the coil are not worth more. A mean of 0 or less has no percentage: betas 0.
+        # Percent of the mean, so that voxels near the coil are not worth more.
+        has_signal = self.has_signal[block]
         if self.study.options.percent:
             level = self.mean[block]
-            betas *= np.divide(100, level, out=np.zeros_like(level), where=level > 0).astype(np.float32)
+            betas *= np.divide(100, level, out=np.zeros_like(level), where=has_signal).astype(np.float32)
+
+        betas[:, ~has_signal] = 0
+        maps["r2"][~has_signal] = 0
         return {"betas": betas, **maps}
 
     def _group(self, group: VoxelGroup, columns: np.ndarray, maps: dict[str, np.ndarray]) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from phosphene.betas import glm
 from phosphene.betas.hrf import HrfLibrary
 from phosphene.betas.options import BetaOptions
 from phosphene.betas.runs import BoldRun
+from phosphene.betas.signals import LARGEST, SignalLevels, largest
 from phosphene.betas.work import WorkFolder
 from phosphene.errors import DataError
 
@@ -41,6 +43,24 @@ class VoxelGroup:
     series: list[np.ndarray]
 
 
+class BlockSeries(NamedTuple):
+    """A block of voxels in all runs.
+
+    Attributes
+    ----------
+    series : list of ndarray
+        (n_volumes, n_block) float32 of each run, without drift and in one scale
+    mean : ndarray of shape (n_block,), float64
+        over all volumes
+    is_too_large : ndarray of shape (n_block,), bool
+        voxels with a value that no scanner gives; their series and mean are 0
+    """
+
+    series: list[np.ndarray]
+    mean: np.ndarray
+    is_too_large: np.ndarray
+
+
 class BoldStudy:
     """Runs without drift, a block of voxels at a time, kept where memory allows.
 
@@ -58,6 +78,8 @@ class BoldStudy:
         keeps finished blocks
     workers : int, default 1
         blocks done at once
+    levels : SignalLevels, optional
+        of the runs; by default they are in one scale
     """
 
     def __init__(
@@ -68,11 +90,12 @@ class BoldStudy:
         options: BetaOptions,
         work: WorkFolder | None = None,
         workers: int = 1,
+        levels: SignalLevels | None = None,
     ) -> None:
         self.runs = runs
         self.assumed = assumed
         self.options = options
-        self.has_mean = True  # until the signals show otherwise
+        self.levels = levels or SignalLevels(True, (1.0,) * len(runs))
         self.n_voxels = runs[0].n_voxels
         self.n_trials = sum(len(run.events) for run in runs)
         self.assumes = options.kind in ("lsa", "lss")
@@ -153,8 +176,8 @@ class BoldStudy:
                 done, result = waiting.popleft()
                 yield done, result.result()
 
-    def series(self, block: slice) -> tuple[list[np.ndarray], np.ndarray]:
-        """Data without drift of each run, and the mean over all volumes.
+    def series(self, block: slice) -> BlockSeries:
+        """Data without drift of each run, in one scale.
 
         Parameters
         ----------
@@ -163,8 +186,8 @@ class BoldStudy:
 
         Returns
         -------
-        tuple of (list of ndarray, ndarray)
-            (n_volumes, n_block) float32 of each run, and (n_block,) float64
+        BlockSeries
+            series and mean of these voxels
 
         Raises
         ------
@@ -173,20 +196,36 @@ class BoldStudy:
         """
         series = []
         total = np.zeros(block.stop - block.start)
-        for run, design in zip(self.runs, self.designs, strict=True):
+        is_too_large = np.zeros(block.stop - block.start, dtype=bool)
+
+        for run, design, scale in zip(self.runs, self.designs, self.levels.scales, strict=True):
             volumes = np.asarray(run.volumes[:, block])  # (n_volumes, n_block)
-            if volumes.dtype.kind == "f" and not np.isfinite(volumes).all():
-                t, v = np.argwhere(~np.isfinite(volumes))[0]
-                raise DataError(
-                    f"volume {t} of {run.name} is {volumes[t, v]} in voxel {block.start + v}; BOLD must be finite. Leave that "
-                    "voxel out of the mask, or repair the preprocessing."
-                )
+            if volumes.dtype.kind == "f":
+                peak = largest(volumes)  # (n_block,)
+                if not np.isfinite(peak).all():
+                    _refuse_not_finite(run, volumes, block.start)
+
+                # Their squares would be infinite, and spoil what is summed over voxels.
+                too_large = peak > LARGEST
+                if too_large.any():
+                    volumes = np.where(too_large, 0, volumes)
+                    is_too_large |= too_large
 
             y, mean = glm.residuals(volumes, design.basis)
+            if scale != 1:
+                y *= np.float32(scale)
+                mean = mean * scale
+
             series.append(y)
             total += mean * len(run)  # runs may differ in length
 
-        return series, total / sum(len(run) for run in self.runs)
+        mean = total / sum(len(run) for run in self.runs)
+        if is_too_large.any():
+            mean[is_too_large] = 0
+            for y in series:
+                y[:, is_too_large] = 0
+
+        return BlockSeries(series, mean, is_too_large)
 
     def keep(self, block: slice, series: list[np.ndarray], hrf: np.ndarray) -> None:
         """Remember a block by response, if there is room.
@@ -220,7 +259,16 @@ class BoldStudy:
         """
         if block.start in self._kept:
             return self._kept[block.start]
-        return _split(block, self.series(block)[0], hrf[block])
+        return _split(block, self.series(block).series, hrf[block])
+
+
+def _refuse_not_finite(run: BoldRun, volumes: np.ndarray, first: int) -> None:
+    """Name the first value of volumes (n_volumes, n_block) that is not finite."""
+    t, v = np.argwhere(~np.isfinite(volumes))[0]
+    raise DataError(
+        f"volume {t} of {run.name} is {volumes[t, v]} in voxel {first + v}; BOLD must be finite. Leave that voxel out of the "
+        "mask, or repair the preprocessing."
+    )
 
 
 def _design(run: BoldRun, library: HrfLibrary, options: BetaOptions, rows: slice) -> glm.RunDesign:
