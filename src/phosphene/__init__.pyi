@@ -1,6 +1,6 @@
 from ._version import __version__
 from .data.registry import open_dataset
-from .flow import ScoredPictures, analyse, decode, encode, evaluate, fit, score
+from .flow import ScoredPictures, analyse, decode, encode, encode_pictures, evaluate, fit, score
 from .recipes import recipe, recipe_names
 from .reporting.html import report
 from .run import Run, configure, open_run
@@ -20,6 +20,7 @@ __all__ = [
     "configure",
     "decode",
     "encode",
+    "encode_pictures",
     "evaluate",
     "fit",
     "open_dataset",

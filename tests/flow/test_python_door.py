@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import phosphene
-from phosphene.errors import ConfigError, ModelError
+from phosphene.errors import ConfigError, DataError, ModelError
+from phosphene.io.run_folder import RunFolder
 from phosphene.run import configure
 
 
@@ -27,6 +29,28 @@ def test_a_recipe_by_name_is_the_same_run_as_its_configuration(pair_file, tmp_pa
     phosphene.encode(tmp_path / "named")
     assert len(phosphene.evaluate(folder).table("scores.csv"))
     assert phosphene.report(folder).is_file()
+
+
+def test_pictures_of_ones_own_get_the_responses_that_test_pictures_get(pair_file, tmp_path):
+    run = phosphene.fit("linear", tmp_path / "run", data=str(pair_file), values={"recipe.curve.kind": "none"})
+    folder = phosphene.encode(run).encoded("test")
+    tested = RunFolder(folder).table("index.csv")["stimulus"]
+    shown = run.stimuli.select(tested)
+    for name, picture in zip(tested, shown.pixels(), strict=True):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        Image.fromarray(picture[:, :, 0]).save(tmp_path / "mine" / f"{name}.png")
+
+    place = phosphene.encode_pictures(run, tmp_path / "mine")
+    assert place == tmp_path / "run" / "predicted" / "mine"
+    order = [list(tested).index(name) for name in RunFolder(place).table("index.csv")["stimulus"]]
+    predicted = np.load(place / "predicted.npy")
+    np.testing.assert_allclose(predicted, np.load(folder / "predicted.npy")[order], rtol=1e-4, atol=1e-5)
+    larger = phosphene.encode_pictures(run, np.repeat(np.repeat(shown.pixels(), 2, axis=1), 2, axis=2), name="larger")
+    assert np.load(larger / "predicted.npy").shape == predicted.shape
+    with pytest.raises(DataError, match="are grey"):
+        phosphene.encode_pictures(run, np.repeat(shown.pixels(), 3, axis=3))
+    with pytest.raises(ConfigError, match="cannot be the name"):
+        phosphene.encode_pictures(run, shown.pixels(), name="../out")
 
 
 def test_what_is_missing_or_said_twice_is_refused(pair_file, tmp_path):

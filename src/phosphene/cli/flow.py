@@ -121,11 +121,20 @@ def decode(
 
 def encode(
     run: Run,
+    pictures: Annotated[
+        str | None,
+        typer.Option("--pictures", help="Folder or tensor of your own pictures, instead of the test pictures."),
+    ] = None,
     root: Root = None,
     quiet: Quiet = False,
 ) -> None:
-    """Image to brain: predict the responses to the test pictures."""
+    """Image to brain: predict the responses to the test pictures, or to pictures of your own."""
     from phosphene import flow
+
+    if pictures is not None:
+        place = flow.encode_pictures(flow.open_run(run, text(root)), pictures, progress=progress_to(quiet))
+        typer.echo(f"encoded: {place / 'predicted.npy'}\nrows: {place / 'index.csv'}, columns: {place / 'voxels.csv'}")
+        return
 
     flow.encode(flow.open_run(run, text(root)), progress=progress_to(quiet))
     typer.echo(f"encoded: {run / 'encoded' / 'test' / 'predicted.npy'}\nnext: phosphene evaluate {shell(run)}")

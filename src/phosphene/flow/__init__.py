@@ -9,6 +9,7 @@ from phosphene.flow.decoding import CONTROLS, decode, encode
 from phosphene.flow.evaluation import evaluate
 from phosphene.flow.fitting import fit
 from phosphene.flow.forecast import Forecast, forecast
+from phosphene.flow.new_pictures import encode_pictures
 from phosphene.flow.scored_pictures import ScoredPictures
 from phosphene.flow.scoring import score
 from phosphene.flow.show import plan, require_checks, show_config, show_recipes, summary
@@ -26,6 +27,7 @@ __all__ = [
     "configure",
     "decode",
     "encode",
+    "encode_pictures",
     "evaluate",
     "fit",
     "forecast",

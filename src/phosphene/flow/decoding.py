@@ -380,7 +380,7 @@ def encode(opened: RunLike, *, progress: Progress | None = None) -> RunFolder:
     with opened.folder.locked("encode"):
         for fold in progress.each(range(len(opened.folds)), "encoding", unit="fold"):
             recipe = opened.recipe(fold)
-            _refuse_decoder(recipe)
+            refuse_decoder(recipe)
 
             train, test = opened.sides(fold)
             test = test.average_repeats()
@@ -415,8 +415,19 @@ def encode(opened: RunLike, *, progress: Progress | None = None) -> RunFolder:
     return opened.folder
 
 
-def _refuse_decoder(recipe: Recipe) -> None:
-    """Raise ConfigError for a recipe that cannot predict responses, at all or as it is configured."""
+def refuse_decoder(recipe: Recipe) -> None:
+    """Raise ConfigError for a recipe that cannot predict responses, at all or as it is configured.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        fitted or not
+
+    Raises
+    ------
+    ConfigError
+        With its name.
+    """
     if recipe.can_encode(recipe.config):
         return
 

@@ -15,6 +15,7 @@
                                "brain" samples.npy (n, samples, h, w, c) uint8 where several pictures are drawn
       encoded/SPLIT/           predicted.npy, measured.npy (n_stimuli, n_voxels) float32, relative to the fold's training
                                mean where there are several folds, index.csv, voxels.csv
+      predicted/NAME/          predicted.npy (n, n_voxels) float32 of pictures of one's own, index.csv, voxels.csv
       scores.csv               split, input, metric, value, ci_low, ci_high, chance, p, n, setting
       validity.csv             id, verdict, value, reason, title, waiver
       validity.json            the same with what each verdict rests on, as data
