@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phosphene.metrics import Decoded, score
+from phosphene.metrics import Decoded, compute_scores
 from phosphene.metrics.statistics import (
     Interval,
     bootstrap,
@@ -132,7 +132,9 @@ def test_chance_out_of_fold_is_below_one_half_and_is_measured_on_noise():
     pictures = ((true - low) / scale).reshape(n, 3, 4, 1).astype(np.float32)
     decoded = np.clip((predicted - low) / scale, 0, 1).reshape(n, 3, 4, 1).astype(np.float32)
 
-    of_noise = score(Decoded(np.arange(n).astype(str), decoded, pictures, folds=folds), metrics=["two_way.pixels"])
+    of_noise = compute_scores(
+        Decoded(np.arange(n).astype(str), decoded, pictures, folds=folds), metrics=["two_way.pixels"]
+    )
     adjusted = chance_out_of_fold({"brain": of_noise, "noise": of_noise})
     chance = adjusted["brain"]["two_way.pixels"].chance
     assert of_noise["two_way.pixels"].chance == 0.5

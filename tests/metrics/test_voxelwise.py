@@ -13,12 +13,12 @@ from phosphene.errors import DataError
 from phosphene.metrics import (
     Encoded,
     ceiling_from_ncsnr,
+    compute_scores,
     fdr,
     fraction_of_ceiling,
     noise_ceiling,
     pearson_per_voxel,
     r2_per_voxel,
-    score,
     split_half_ceiling,
 )
 from phosphene.metrics.voxelwise import pearson_p, voxels_with_signal
@@ -161,7 +161,7 @@ def test_the_fraction_of_the_ceiling_does_not_shrink_with_dead_voxels(alive, kno
         ids = np.arange(100).astype(str)
         encoded = Encoded(ids, predicted, test.mean(axis=1), ceiling.variance, ceiling.unclipped, reliable)
         name = "pearson.fraction_of_ceiling"
-        values.append(score(None, encoded, metrics=[name], n_draws=100, n_permutations=1)[name].value)
+        values.append(compute_scores(None, encoded, metrics=[name], n_draws=100, n_permutations=1)[name].value)
 
     slack = 0.03 if knows_training else 0.15
     assert np.mean(values) == pytest.approx(1, abs=slack)
