@@ -23,7 +23,15 @@ import pandas as pd
 from phosphene.errors import DataError
 from phosphene.metrics.identification import Kind, similarity
 from phosphene.metrics.pixel import as_pairs
-from phosphene.metrics.statistics import Interval, Statistic, bootstrap, mean_of_items, permutation_null, widened
+from phosphene.metrics.statistics import (
+    Interval,
+    Statistic,
+    bootstrap,
+    mean_of_items,
+    pairings,
+    permutation_null,
+    widened,
+)
 
 COLUMNS = ("split", "input", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "setting")
 PIXELS = "pixels"  # the feature space that every pair of pictures has
@@ -379,7 +387,8 @@ class Evaluation:
     encoded : Encoded, optional
         see `decoded`
     seed : int, default 0
-        integer; every metric draws from its own stream of it, so that adding a metric changes no other
+        integer; every metric draws its bootstrap from its own stream of it, and all take the same random pairings, so that
+        adding a metric changes no other
     n_draws, n_permutations : int, optional
         bootstrap draws and permutations
     """
@@ -734,10 +743,8 @@ class Evaluation:
 
         if matrix is not None and len(per_item) > 1:
             matrix = self.per_stimulus(matrix)
-            null = permutation_null(
-                matrix, rng=rng, n_permutations=self.n_permutations, groups=groups, blocks=self.groups,
-                larger_is_better=better == "higher",
-            )  # fmt: skip
+            orders = pairings(self.seed, len(per_item), self.n_permutations, groups, self.groups)
+            null = permutation_null(matrix, orders=orders, larger_is_better=better == "higher")
 
             p = null.p
             in_folds = self._mean_in_folds(matrix, groups)

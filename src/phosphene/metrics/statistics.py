@@ -16,6 +16,7 @@ zero".
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -320,14 +321,65 @@ def _bca(value: float, drawn: np.ndarray, left_out: np.ndarray, level: float) ->
     return float(low), float(high)
 
 
+def pairings(
+    seed: int, n_items: int, n_permutations: int, groups: np.ndarray | None = None, blocks: np.ndarray | None = None
+) -> np.ndarray:
+    """Random pairings for `permutation_null`, the same ones for the same arguments: drawn once, and used for every score.
+
+    Parameters
+    ----------
+    seed : int
+        of the draws
+    n_items, n_permutations : int
+        how many
+    groups, blocks : ndarray of shape (n_items,), optional
+        see `permutation_null`
+
+    Returns
+    -------
+    ndarray of shape (n_permutations, n_items), uint16 or int32
+        item whose truth each item is given; not to be written to
+    """
+    key = []
+    for labels in (groups, blocks):
+        if labels is None:
+            key.append(None)
+        else:
+            _, codes = np.unique(np.asarray(labels).astype(str), return_inverse=True)
+            key.append(codes.astype(np.int32).tobytes())
+
+    return _drawn_pairings(seed, n_items, n_permutations, key[0], key[1])
+
+
+@lru_cache(maxsize=3)
+def _drawn_pairings(
+    seed: int, n_items: int, n_permutations: int, groups: bytes | None, blocks: bytes | None
+) -> np.ndarray:
+    labels = [None if one is None else np.frombuffer(one, dtype=np.int32) for one in (groups, blocks)]
+    small = np.uint16
+    if n_items > np.iinfo(small).max:
+        small = np.int32
+
+    orders = np.empty((n_permutations, n_items), dtype=small)
+    rng = np.random.default_rng([seed, n_items])
+    step = max(1, _BLOCK_VALUES // max(1, n_items))
+    for start in range(0, n_permutations, step):
+        stop = min(start + step, n_permutations)
+        orders[start:stop] = _permutations(stop - start, n_items, labels[0], labels[1], rng)
+
+    orders.setflags(write=False)
+    return orders
+
+
 def permutation_null(
     scores: np.ndarray,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     n_permutations: int = 10_000,
     groups: np.ndarray | None = None,
     blocks: np.ndarray | None = None,
     larger_is_better: bool = True,
+    orders: np.ndarray | None = None,
 ) -> Null:
     """How often a random pairing of decoded and true items scores as well as the true one.
 
@@ -342,8 +394,8 @@ def permutation_null(
     scores : ndarray of shape (n_items, n_items)
         what item i would score were j its truth; the observed score is the mean diagonal. NaN entries are left out of
         each mean
-    rng : numpy.random.Generator
-        numpy Generator
+    rng : numpy.random.Generator, optional
+        numpy Generator; needed without `orders`
     n_permutations : int, default 10000
         random pairings
     groups : ndarray of shape (n_items,), optional
@@ -353,6 +405,8 @@ def permutation_null(
         labels of items that depend on each other: these stay together when pairings are permuted
     larger_is_better : bool, default True
         False for errors such as MSE
+    orders : ndarray of shape (n_permutations, n_items), optional
+        pairings that were drawn before, of `pairings`; then `groups` and `blocks` play no part
 
     Returns
     -------
@@ -373,6 +427,11 @@ def permutation_null(
     n_items = len(scores)
     if scores.shape != (n_items, n_items):
         raise DataError(f"a permutation null needs a square matrix of scores, but got {scores.shape}.")
+    if orders is not None:
+        n_permutations = len(orders)
+    elif rng is None:
+        raise ConfigError("a permutation null needs a random generator, or pairings that were drawn before.")
+
     if n_permutations < 1:
         raise ConfigError(f"a permutation null needs at least one permutation, not {n_permutations}.")
 
@@ -389,7 +448,13 @@ def permutation_null(
 
     for start in range(0, n_permutations, step):
         stop = min(start + step, n_permutations)
-        places = _permutations(stop - start, n_items, groups, blocks, rng) + offsets  # (stop - start, n_items)
+        if orders is not None:
+            order = orders[start:stop]
+        else:
+            assert rng is not None  # as was asked above
+            order = _permutations(stop - start, n_items, groups, blocks, rng)
+
+        places = order + offsets  # (stop - start, n_items)
         total = flat[places].sum(axis=1)  # (stop - start,)
         if present.all():
             null[start:stop] = total / n_items
