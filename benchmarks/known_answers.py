@@ -99,9 +99,8 @@ class Lab:
         group, _, own = name.partition("/")  # runs of one group lie beside each other
         place = self.folder / f"data-{group}-{own}"
         plain = PLAIN if issubclass(recipes.recipe(recipe), recipes.recipe("linear")) else {}
-        given = (
-            {"data.name": str(place), "seed": self.seed} | plain | {k.replace("__", "."): v for k, v in values.items()}
-        )
+        given = {"data.name": str(place), "data.mask_from": "the simulation", "seed": self.seed, **plain}
+        given |= {key.replace("__", "."): value for key, value in values.items()}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PhospheneWarning)

@@ -40,7 +40,7 @@ def test_a_run_answers_every_check_of_brain_and_score(tmp_path):
 
 
 def test_a_changed_metric_and_an_fid_of_few_stand_beside_no_published_figure():
-    module = importlib.import_module("phosphene.flow.evaluation")
+    module = importlib.import_module("phosphene.flow.score_files")
     kept = golden_reference()
     brain = pd.DataFrame({"metric": ["fid.pictures.inception64", "two_way.pictures.clip_vit_l14"], "n": [50, 50]})
     same, moved = Evidence(golden=kept), Evidence(golden={**kept, "two_way.golden": 0.5})

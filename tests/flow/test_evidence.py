@@ -42,7 +42,9 @@ def test_a_run_answers_every_check_of_stimuli_and_leakage_and_keeps_a_ledger(pai
     assert not (ours["verdict"] == "not tested").any()
     # No cluster split, one session, one person, no cycle: these cannot be asked, all others can.
     assert set(ours.index[ours["verdict"] == "not applicable"]) <= {"S4", "S5", "S6", "S7", "L8"}
-    assert set(found.loc[["L1", "L2", "L3", "L4", "L5", "L6", "L7", "S1", "S8", "S9"], "verdict"]) == {"pass"}
+    assert set(found.loc[["L1", "L2", "L3", "L5", "L6", "L7", "S1", "S8", "S9"], "verdict"]) == {"pass"}
+    assert found.loc["L4", "verdict"] == "flag"  # nobody has said where the voxels of this file come from
+    assert "--mask-from" in found.loc["L4", "reason"]
     nearest = opened.folder.table("evaluation", "test", "nearest.csv")
     assert len(nearest) == 12
     assert len(ledger.read(opened.folder.path).looks) == 1

@@ -214,7 +214,7 @@ def _voxels_of_the_data(opened: Run) -> list[Lineage]:
     if data.roi:
         # Regions of published data come from localisers, anatomy and retinotopy: scans of their own. Those of other data
         # come from nobody knows where, which is another answer than "from no trial".
-        if is_published or origin:
+        if is_published:
             fitted_on = ()
         else:
             fitted_on = None

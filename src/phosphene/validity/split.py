@@ -701,7 +701,7 @@ def session_confound(evidence: Evidence, rng: np.random.Generator) -> CheckResul
             telling=telling,
         )
 
-    text = f"Pictures cannot be told from {' or '.join(baselines)} ({facts}).{tail}"
+    text = f"No {' or '.join(baselines)} tells what was shown ({facts}).{tail}"
     return passed(value, text, **details, telling=telling)
 
 
