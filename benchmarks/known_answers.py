@@ -293,12 +293,12 @@ def _by(kind: str, **values: Any) -> Callable[[Lab], Answers]:
 VIOLATIONS = (
     Known("repeats of a picture on both sides: a split by trial", ("S1",), _split_by_trial, True),
     Known("a test picture in training under another id", ("S1",), _renumbered),
-    Known("changed copies of test pictures in training", ("S2",), _near_copies, True),
+    Known("changed copies of test pictures in training", ("S2",), _near_copies),
     Known("inner folds that part repeats", ("S5",), _by("ungrouped")),
-    Known("session confound: sessions showed pictures of their own", ("S6",), _sessions, True),
+    Known("session confound: sessions showed pictures of their own", ("S6",), _sessions),
     Known("test-set z-scoring", ("L2", "L3"), _by("batch_scored"), True),
     Known("region of voxels drawn by test responses", ("L4",), _region_of_test),
-    Known("voxels chosen by a recipe that saw test trials", ("L1", "L4"), _by("peeking"), True),
+    Known("voxels chosen by a recipe that saw test trials", ("L1", "L4"), _by("peeking")),
     Known("penalty chosen by test trials", ("L6",), _by("peeking"), True),
     Known("model selection on test: the last of three looks", ("L6",), _best_of_three),
     Known("a look at the test set taken out of the ledger", ("L6",), _ledger_cut),
@@ -308,10 +308,10 @@ VIOLATIONS = (
     Known("circular cycle as the analysis writes it", ("L8",), _marked_cycle),
     Known("shuffled trials", ("B1", "B2", "B3"), _shuffled, True),
     Known("every trial one late", ("B1", "B2", "B3"), _one_trial_late),
-    Known("off-by-one order of test pictures", ("B1",), _off_by_one, True),
+    Known("off-by-one order of test pictures", ("B1",), _off_by_one),
     Known("a decoder that only knows the category", ("B8",), _by("labelled"), True),
     Known("a decoder that names the category, at times a wrong one", ("B8",), _by("naming")),
-    Known("a collapsed predictor", ("B7",), _by("collapsed"), True),
+    Known("a collapsed predictor", ("B7",), _by("collapsed")),
     Known("a generator that ignores the brain", ("M6", "B1", "B3"), _by("brainless"), True),
 )  # fmt: skip
 

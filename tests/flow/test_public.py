@@ -88,6 +88,7 @@ def test_a_type_checker_knows_what_the_verbs_give_and_take(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_example_of_the_package_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     example = doctest.DocTestParser().get_doctest(phosphene.__doc__, {}, "phosphene", None, 0)

@@ -84,6 +84,7 @@ def test_altered_scenes_are_found(scenes, how):
     assert len(right) >= 0.9 * n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ALTERED)
 def test_altered_digits_are_found(digits, how):
     train = digits[:90]
